@@ -46,7 +46,9 @@ def runs_of(
     options: dict[str, Any] = {"use_cache": False} if accepts else {}
 
     def run(items: int) -> Any:
-        copies = {name: one.repeat(items, *[1] * (one.ndim - 1)) for name, one in inputs.items()}
+        copies = {
+            name: tensor.repeat(items, *[1] * (tensor.ndim - 1)) for name, tensor in inputs.items()
+        }
         with torch.no_grad():
             return call(**copies, **options)
 
@@ -111,11 +113,11 @@ class Trial:
         plain = self._plain.double()
         # Embeddings of length one have nearly the same mean and deviation: where they are large
         # tells them apart.
-        places = torch.linspace(0, 1, plain.shape[-1], dtype=plain.dtype, device=plain.device)
+        ramp = torch.linspace(0, 1, plain.shape[-1], dtype=plain.dtype, device=plain.device)
         return [
             float(plain.abs().mean()),
             float(plain.std(correction=0)),
-            float((plain.abs() * places).mean()),
+            float((plain.abs() * ramp).mean()),
             self.plain_loss or 0.0,
         ]
 
@@ -144,28 +146,28 @@ class Trial:
         """What changes from one item to several, or from each of several to one."""
         measure = self.measure
         if isinstance(measure, Answer):
-            return [row for one in before.split(1) for row in measure.figures(one, after)]
+            return [row for item in before.split(1) for row in measure.figures(item, after)]
         both = torch.cat([before, after])
         parts = []
         for at, logits in self._logits(both, len(both)):
             plain, changed = logits[: len(before)], logits[len(before) :]
-            parts.append([measure.changes(one, changed, at) for one in plain])
-        found: list[Figures] = []
+            parts.append([measure.changes(item, changed, at) for item in plain])
+        figures: list[Figures] = []
         for of_pair in zip(*parts, strict=True):
-            far, rise = (torch.cat(one, -1) for one in zip(*of_pair, strict=True))
-            found += measure.figures(far, rise)
-        return found
+            far, rise = (torch.cat(pieces, -1) for pieces in zip(*of_pair, strict=True))
+            figures += measure.figures(far, rise)
+        return figures
 
     def _read(self, output: Any, items: int) -> Tensor:
         """(items, numbers): the answers."""
         assert isinstance(self.measure, Answer)
-        found = self.measure.read(output)
-        if len(found) != items:
+        answers = self.measure.read(output)
+        if len(answers) != items:
             raise ArgumentError(
                 f"the measure must give a number for each item of the batch: {items}, not "
-                f"{len(found)}"
+                f"{len(answers)}"
             )
-        return found
+        return answers
 
     def _logits(self, hidden: Tensor, count: int) -> Any:
         """Logits at a few positions after the other, and the first of these positions."""

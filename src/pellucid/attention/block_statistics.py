@@ -61,13 +61,13 @@ def statistics(
     if known is None and not top and want == {"peak"}:  # which asks for no weights
         known = torch.zeros(batch, heads, rows, dtype=dtype, device=device)
     if not differentiable and known is not None and triton_statistics.is_best(scores, top):
-        found = triton_statistics.statistics(scores, known, want, top, queries)
-        if found is not None:
-            return found
+        summary = triton_statistics.statistics(scores, known, want, top, queries)
+        if summary is not None:
+            return summary
     if not differentiable and known is not None and fused_statistics.is_best(scores):
-        found = fused_statistics.statistics(scores, known, want, top, queries)
-        if found is not None:
-            return found
+        summary = fused_statistics.statistics(scores, known, want, top, queries)
+        if summary is not None:
+            return summary
     totals = {
         "received": torch.zeros(batch, heads, keys, dtype=torch.float64, device=device),
         "entropy": torch.zeros(batch, heads, rows, dtype=dtype, device=device),
@@ -220,9 +220,9 @@ def pool(
     height, width = queries.stop - queries.start, keys.stop - keys.start
     batch, heads = scores.shape[:2]
     if not keeps_graph(scores, logsumexp) and triton_statistics.is_best(scores, 0):
-        found = triton_statistics.pool(scores, logsumexp, rows, cols, reduce, queries, keys)
-        if found is not None:
-            return found
+        pooled = triton_statistics.pool(scores, logsumexp, rows, cols, reduce, queries, keys)
+        if pooled is not None:
+            return pooled
     picture = scores.query.new_zeros(batch, heads, rows, cols, dtype=scores.dtype)
     differentiable = keeps_graph(scores, logsumexp)
     sizes = torch.full((rows,), height // rows, device=picture.device)

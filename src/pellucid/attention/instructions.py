@@ -34,8 +34,8 @@ def load(builder: Any, address: Any, kind: Any, align: int = 1) -> Any:
     return builder.load(pointer, align=align)
 
 
-def shuffled(builder: Any, first: Any, second: Any, places: list[int]) -> Any:
-    mask = ir.Constant(vector(WORD, len(places)), places)
+def shuffled(builder: Any, first: Any, second: Any, indices: list[int]) -> Any:
+    mask = ir.Constant(vector(WORD, len(indices)), indices)
     return builder.shuffle_vector(first, second, mask)
 
 

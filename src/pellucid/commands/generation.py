@@ -186,9 +186,9 @@ def generate(
     lost = {}
     if kind == "bfloat16":
         assert loaded.tokenizer is not None
-        told = digits_lost(loaded, loaded.tokenizer.encode(prompts.texts[:1])[0])
-        note(str(told))
-        lost = asdict(told)
+        difference = digits_lost(loaded, loaded.tokenizer.encode(prompts.texts[:1])[0])
+        note(str(difference))
+        lost = asdict(difference)
     give(
         output,
         json,

@@ -122,5 +122,5 @@ def rounded(weight: Tensor) -> Tensor:
     known = _rounded.get(weight)
     if known is None or known[0] != state:
         known = _rounded[weight] = state, weight.detach().to(torch.bfloat16)
-    found: Tensor = known[1]
-    return found
+    copy: Tensor = known[1]
+    return copy

@@ -76,8 +76,8 @@ def exp(x: Any) -> Any:
     series = series * r + f32(1.0)
     series = series * r + f32(1.0)
     power = of_bits(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
-    found = series * power if x >= LEAST else f32(0.0)
-    return x if x != x else found
+    value = series * power if x >= LEAST else f32(0.0)
+    return x if x != x else value
 
 
 @_exact

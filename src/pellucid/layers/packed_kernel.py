@@ -73,7 +73,7 @@ def _four(
 
 
 @kernel
-def _one(kind: Any, w: Any, s: Any, m: Any, x: Any, d: Any, t: Any, blocks: Any) -> Any:
+def _row_product(kind: Any, w: Any, s: Any, m: Any, x: Any, d: Any, t: Any, blocks: Any) -> Any:
     if kind == BY_4:
         return _one_by_4(w, s, m, 1, x, d, t, blocks)[0]
     if kind == BY_8:
@@ -116,7 +116,7 @@ def share(matrix: Any, bias: Any, part: Any, parts: Any, rounded: Any, out: Any)
         for i in range(low + FEW * quarter, high):
             w, s = matrix[WHOLE] + i * step, matrix[SCALE] + i * wide
             m = least + i * wide if least else 0
-            out[row, i] = _one(kind, w, s, m, x, d, t, blocks)
+            out[row, i] = _row_product(kind, w, s, m, x, d, t, blocks)
         if bias.shape[0]:
             for i in range(low, high):
                 out[row, i] += bias[i]

@@ -90,9 +90,9 @@ def _widened(builder: Any, numbers: Any, kind: Any) -> Any:
     scaled = builder.fmul(builder.bitcast(moved, kind), _constant(kind, 2.0**112))
     is_finite = builder.icmp_unsigned("<", rest, _constant(words, 0x7C00))
     odd = builder.or_(moved, _constant(words, 0x7F800000))
-    found = builder.select(is_finite, builder.bitcast(scaled, words), odd)
+    widened = builder.select(is_finite, builder.bitcast(scaled, words), odd)
     sign = builder.shl(builder.and_(bits, _constant(words, 0x8000)), _constant(words, 16))
-    return builder.bitcast(builder.or_(found, sign), kind)
+    return builder.bitcast(builder.or_(widened, sign), kind)
 
 
 def _rounded_to_half(builder: Any, number: Any) -> Any:
@@ -111,11 +111,11 @@ def _rounded_to_half(builder: Any, number: Any) -> Any:
     steps = call(builder, "llvm.rint.f32", REAL, steps)
     small = builder.fmul(steps, ir.Constant(REAL, 2.0**-24))
     is_small = builder.icmp_signed("<", size, WORD(0x38800000))
-    found = builder.select(is_small, builder.bitcast(small, WORD), normal)
-    is_large = builder.icmp_signed(">=", found, WORD(0x47800000))
-    found = builder.select(is_large, WORD(0x7F800000), found)
+    rounded = builder.select(is_small, builder.bitcast(small, WORD), normal)
+    is_large = builder.icmp_signed(">=", rounded, WORD(0x47800000))
+    rounded = builder.select(is_large, WORD(0x7F800000), rounded)
     is_nan = builder.icmp_signed(">", size, WORD(0x7F800000))
-    return builder.bitcast(builder.or_(builder.select(is_nan, size, found), sign), REAL)
+    return builder.bitcast(builder.or_(builder.select(is_nan, size, rounded), sign), REAL)
 
 
 def row_products(bits: int, is_half: bool, rows: int, is_split: bool = False) -> Any:
@@ -132,8 +132,8 @@ def row_products(bits: int, is_half: bool, rows: int, is_split: bool = False) ->
     def real(builder: Any, numbers: Any, kind: Any) -> Any:
         return _widened(builder, numbers, kind) if is_half else numbers
 
-    def times(builder: Any, total: Any, one: Any, other: Any) -> Any:
-        return builder.fadd(total, builder.fmul(one, other, FAST), FAST)
+    def times(builder: Any, total: Any, left: Any, right: Any) -> Any:
+        return builder.fadd(total, builder.fmul(left, right, FAST), FAST)
 
     def emitted(builder: Any, arguments: Any) -> list[Any]:
         weight, scale, least, apart, x, x_scale, x_sum, blocks = arguments
@@ -206,8 +206,8 @@ def row_products(bits: int, is_half: bool, rows: int, is_split: bool = False) ->
             while len(parts) > 1:
                 half = len(parts) // 2
                 parts = [
-                    builder.fadd(one, other)
-                    for one, other in zip(parts[:half], parts[half:], strict=True)
+                    builder.fadd(left, right)
+                    for left, right in zip(parts[:half], parts[half:], strict=True)
                 ]
             sums += parts
         return looped(builder, builder.sub(count, whole), sums, lowest(1, whole))

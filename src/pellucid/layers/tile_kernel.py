@@ -76,9 +76,9 @@ def round_rows(x: Any, whole: Any, scale: Any, first: Any, stop: Any) -> None:
 @kernel
 def rounded(x: Any) -> Any:
     """Whole numbers and scales of x (rows, cols); empty where a single row needs none."""
-    found = buffers(x if x.shape[0] > 1 else x[:0])
-    round_rows(x, found[0], found[1], 0, len(found[1]))
-    return found
+    workspace = buffers(x if x.shape[0] > 1 else x[:0])
+    round_rows(x, workspace[0], workspace[1], 0, len(workspace[1]))
+    return workspace
 
 
 @kernel

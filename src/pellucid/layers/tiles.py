@@ -40,15 +40,15 @@ LANES = 16 if has("avx512f") else 8
 """Numbers of float32 that are multiplied at once: the least length of a row."""
 
 
-def _pair_sums(builder: Any, one: Any, other: Any, count: int) -> Any:
+def _pair_sums(builder: Any, left: Any, right: Any, count: int) -> Any:
     """(count / 2,) int32, the sums of neighbouring products of (count,) int16 each."""
     half = vector(WORD, count // 2)
     if count == 32:
-        return call(builder, "llvm.x86.avx512.pmaddw.d.512", half, one, other)
+        return call(builder, "llvm.x86.avx512.pmaddw.d.512", half, left, right)
     if has("avx2"):
-        return call(builder, "llvm.x86.avx2.pmadd.wd", half, one, other)
+        return call(builder, "llvm.x86.avx2.pmadd.wd", half, left, right)
     words = vector(WORD, count)
-    both = builder.mul(builder.sext(one, words), builder.sext(other, words))
+    both = builder.mul(builder.sext(left, words), builder.sext(right, words))
     return _added(builder, both, both, list(range(0, count, 2)), list(range(1, count, 2)))
 
 
@@ -56,9 +56,11 @@ def _stored(builder: Any, numbers: Any, address: Any) -> None:
     builder.store(numbers, builder.inttoptr(address, numbers.type.as_pointer()), align=4)
 
 
-def _added(builder: Any, one: Any, other: Any, places: list[int], more: list[int]) -> Any:
-    """The numbers of two vectors at some places, plus those at others."""
-    left, right = (shuffled(builder, one, other, some) for some in (places, more))
+def _added(
+    builder: Any, first: Any, second: Any, indices: list[int], other_indices: list[int]
+) -> Any:
+    """The numbers of two vectors at some indices, plus those at others."""
+    left, right = (shuffled(builder, first, second, some) for some in (indices, other_indices))
     is_whole = isinstance(left.type.element, ir.IntType)
     return builder.add(left, right) if is_whole else builder.fadd(left, right)
 
@@ -69,17 +71,17 @@ def _halved(builder: Any, total: Any) -> Any:
     return total if total.type.count == 8 else _added(builder, total, total, low, high)
 
 
-def _fours(builder: Any, totals: list[Any]) -> list[Any]:
+def _sums_of_four(builder: Any, totals: list[Any]) -> list[Any]:
     """(8,) of each 4 vectors (8,): a sum of the lower half of each, then of the upper."""
     low, high = [0, 8, 1, 9, 4, 12, 5, 13], [2, 10, 3, 11, 6, 14, 7, 15]
     pairs = [
-        _added(builder, one, other, low, high)
-        for one, other in zip(totals[::2], totals[1::2], strict=True)
+        _added(builder, left, right, low, high)
+        for left, right in zip(totals[::2], totals[1::2], strict=True)
     ]
     low, high = [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]
     return [
-        _added(builder, one, other, low, high)
-        for one, other in zip(pairs[::2], pairs[1::2], strict=True)
+        _added(builder, left, right, low, high)
+        for left, right in zip(pairs[::2], pairs[1::2], strict=True)
     ]
 
 
@@ -120,24 +122,26 @@ def whole_tile(
                 place = builder.add(builder.mul(step, long(2 * STEP)), long(part))
                 left = [numbers(x, row, place) for row in range(WHOLE_ROWS)]
                 right = [numbers(weight, column, place) for column in range(COLUMNS)]
-                both = [_pair_sums(builder, one, other, count) for one in left for other in right]
-                totals = [builder.add(total, one) for total, one in zip(totals, both, strict=True)]
+                both = [_pair_sums(builder, row, column, count) for row in left for column in right]
+                totals = [
+                    builder.add(total, product) for total, product in zip(totals, both, strict=True)
+                ]
             return totals
 
         zeros = [ir.Constant(vector(WORD, count // 2), [0] * (count // 2))] * (WHOLE_ROWS * COLUMNS)
         totals = looped(builder, builder.sdiv(length, long(STEP)), zeros, products)
         totals = [_halved(builder, total) for total in totals]
         low, high = [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]
-        first, second = _fours(builder, totals)
+        first, second = _sums_of_four(builder, totals)
         sums = _added(builder, first, second, low, high)
-        found = builder.sitofp(sums, vector(REAL, 8))
+        scaled = builder.sitofp(sums, vector(REAL, 8))
         rows = load(builder, x_scale, vector(REAL, WHOLE_ROWS))
-        found = builder.fmul(found, shuffled(builder, rows, rows, [0] * 4 + [1] * 4))
+        scaled = builder.fmul(scaled, shuffled(builder, rows, rows, [0] * 4 + [1] * 4))
         columns, added = (load(builder, place, vector(REAL, COLUMNS)) for place in (scale, bias))
-        found = builder.fmul(found, shuffled(builder, columns, columns, [0, 1, 2, 3] * 2))
-        found = builder.fadd(found, shuffled(builder, added, added, [0, 1, 2, 3] * 2))
+        scaled = builder.fmul(scaled, shuffled(builder, columns, columns, [0, 1, 2, 3] * 2))
+        scaled = builder.fadd(scaled, shuffled(builder, added, added, [0, 1, 2, 3] * 2))
         for row in range(WHOLE_ROWS):
-            own = shuffled(builder, found, found, list(range(4 * row, 4 * row + 4)))
+            own = shuffled(builder, scaled, scaled, list(range(4 * row, 4 * row + 4)))
             _stored(builder, own, builder.add(out, builder.mul(apart, long(row))))
         return context.get_dummy_value()
 
@@ -157,14 +161,14 @@ def _float_tile(rows: int) -> Any:
             return load(builder, address, several)
 
         def added(totals: list[Any], left: list[Any], place: Any) -> list[Any]:
-            found = list(totals)
+            sums = list(totals)
             for column in range(COLUMNS):
                 right = numbers(weight, column, place)
-                for row, one in enumerate(left):
+                for row, values in enumerate(left):
                     at = row * COLUMNS + column
-                    product = builder.fmul(one, right, FAST)
-                    found[at] = builder.fadd(totals[at], product, FAST)
-            return found
+                    product = builder.fmul(values, right, FAST)
+                    sums[at] = builder.fadd(totals[at], product, FAST)
+            return sums
 
         def products(step: Any, totals: list[Any]) -> list[Any]:
             place = builder.mul(step, long(4 * LANES))
@@ -174,8 +178,10 @@ def _float_tile(rows: int) -> Any:
         totals = looped(builder, builder.sdiv(length, long(LANES)), zeros, products)
         # The last numbers are read again, with 0 in the place of those that are counted already.
         rest = builder.srem(length, long(LANES))
-        one = builder.insert_element(ir.Constant(vector(LONG, LANES), ir.Undefined), rest, WORD(0))
-        first = shuffled(builder, one, one, [0] * LANES)
+        remainder = builder.insert_element(
+            ir.Constant(vector(LONG, LANES), ir.Undefined), rest, WORD(0)
+        )
+        first = shuffled(builder, remainder, remainder, [0] * LANES)
         order = ir.Constant(vector(LONG, LANES), [LANES - lane for lane in range(LANES)])
         is_new = builder.icmp_signed("<=", order, first)
         place = builder.mul(builder.sub(length, long(LANES)), long(4))
@@ -185,10 +191,10 @@ def _float_tile(rows: int) -> Any:
         totals = [builder.select(is_odd, new, old) for new, old in zip(done, totals, strict=True)]
         for row in range(rows):
             own = totals[row * COLUMNS : (row + 1) * COLUMNS]
-            [sums] = _fours(builder, [_halved(builder, total) for total in own])
-            found = _added(builder, sums, sums, [0, 1, 2, 3], [4, 5, 6, 7])
-            found = builder.fadd(found, load(builder, bias, vector(REAL, COLUMNS)))
-            _stored(builder, found, builder.add(out, builder.mul(apart, long(row))))
+            [sums] = _sums_of_four(builder, [_halved(builder, total) for total in own])
+            values = _added(builder, sums, sums, [0, 1, 2, 3], [4, 5, 6, 7])
+            values = builder.fadd(values, load(builder, bias, vector(REAL, COLUMNS)))
+            _stored(builder, values, builder.add(out, builder.mul(apart, long(row))))
         return context.get_dummy_value()
 
     @intrinsic

@@ -65,9 +65,9 @@ class Replay:
         """The number of the first block in which one of these attends; of none, past all."""
         if not self._skips:
             return 0
-        found = [self._block_of[name] for name in names]
-        places = ((self._order.index(one) if one in self._order else 0) for one in found)
-        return min(places, default=len(self._order))
+        blocks = [self._block_of[name] for name in names]
+        indices = ((self._order.index(block) if block in self._order else 0) for block in blocks)
+        return min(indices, default=len(self._order))
 
     def through(self, start: int, items: int) -> Any:
         """The output of the model for copies of the input, run from a block on."""
@@ -109,11 +109,11 @@ class Replay:
         def kept(name: str) -> Callable[[nn.Module, Any, Any], None]:
             def keep(module: nn.Module, inputs: Any, output: Any) -> None:
                 self._order.append(name)
-                self._outputs[name] = _each(output, Tensor.clone)
+                self._outputs[name] = _map_tensors(output, Tensor.clone)
 
             return keep
 
-        handles = [one.register_forward_hook(kept(name)) for name, one in self._modules.items()]
+        handles = [block.register_forward_hook(kept(name)) for name, block in self._modules.items()]
         try:
             return self._run(1)
         finally:
@@ -128,9 +128,9 @@ class Replay:
             for number, name in enumerate(self._order[:start]):
                 module, output = self._modules[name], self._outputs[name]
                 if number < start - 1:  # which the next block does not look at
-                    output = _each(output, lambda one: _copies(one, items))
+                    output = _map_tensors(output, lambda tensor: _copies(tensor, items))
                 elif hidden is None:
-                    output = _each(output, lambda one: _copies(one, items).clone())
+                    output = _map_tensors(output, lambda tensor: _copies(tensor, items).clone())
                 else:
                     output = _with_first(output, hidden)
                 before[name] = vars(module).get("forward")
@@ -195,8 +195,8 @@ def _blocks(model: nn.Module, attending: Sequence[str]) -> dict[str, nn.Module]:
         for depth in range(1, len(parts)):
             inside = ".".join(parts[:depth])
             if isinstance(modules.get(inside), nn.ModuleList):
-                for number, one in enumerate(modules[inside]):
-                    blocks.setdefault(f"{inside}.{number}", one)
+                for number, block in enumerate(modules[inside]):
+                    blocks.setdefault(f"{inside}.{number}", block)
                 break
     return blocks
 
@@ -205,12 +205,12 @@ def _block_of(name: str, blocks: dict[str, nn.Module]) -> str:
     return next((block for block in blocks if f"{name}.".startswith(f"{block}.")), "")
 
 
-def _each(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _map_tensors(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """An output whose tensors are changed."""
     if isinstance(output, Tensor):
         return change(output)
     if type(output) in (tuple, list):
-        return type(output)(_each(one, change) for one in output)
+        return type(output)(_map_tensors(item, change) for item in output)
     return output
 
 
@@ -224,11 +224,11 @@ def _with_first(output: Any, hidden: Tensor) -> Any:
     return hidden if isinstance(output, Tensor) else type(output)((hidden, *output[1:]))
 
 
-def _copies(one: Tensor, items: int) -> Tensor:
-    return one.expand(items, *one.shape[1:]) if one.ndim and len(one) == 1 else one
+def _copies(tensor: Tensor, items: int) -> Tensor:
+    return tensor.expand(items, *tensor.shape[1:]) if tensor.ndim and len(tensor) == 1 else tensor
 
 
-def _are_close(found: Tensor, plain: Tensor) -> bool:
-    if found.shape[1:] != plain.shape[1:]:
+def _are_close(replayed: Tensor, plain: Tensor) -> bool:
+    if replayed.shape[1:] != plain.shape[1:]:
         return False
-    return bool((found - plain).abs().max() <= CLOSE * plain.abs().max())
+    return bool((replayed - plain).abs().max() <= CLOSE * plain.abs().max())

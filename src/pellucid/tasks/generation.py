@@ -238,11 +238,11 @@ def digits_lost(model: Decoder, ids: Sequence[int]) -> DigitsLost:
     """Read some tokens in bfloat16 and in float32, and compare what follows each of them."""
     some = torch.tensor([ids[:COMPARED]], device=model.device)
     kinds: tuple[Precision, ...] = ("bfloat16", "float32")
-    found = []
+    probabilities = []
     for kind in kinds:
         with products(kind):
-            found.append(model(some).float().softmax(-1))
-    largest = (found[0] - found[1]).abs().max()
+            probabilities.append(model(some).float().softmax(-1))
+    largest = (probabilities[0] - probabilities[1]).abs().max()
     return DigitsLost(compared=some.shape[1], largest_difference=float(largest))
 
 

@@ -141,12 +141,12 @@ class Trainer:
                 torch.manual_seed(self._seed())  # of tokens that are masked
                 losses.append(float(self.objective(part)) / self.objective.targets(part))
         low, exact = losses
-        told = (
+        sentence = (
             f"trained in bfloat16: texts with a loss of {exact:.5f} nats in float32 have {low:.5f}"
         )
         if fast_dtype(device) is torch.float32:
-            told += "; it is no faster here, and precision=float32 loses no digits"
-        return told
+            sentence += "; it is no faster here, and precision=float32 loses no digits"
+        return sentence
 
     def update(self) -> tuple[float, float, int]:
         """Make one step; returns the mean loss in nats, the gradient norm and the tokens."""

@@ -149,8 +149,8 @@ def _train(
     if processes.is_first:
         if not resume:
             run_directory.replace(directory)
-        told = trainer.precision_told()
-        for remark in left_out if told is None else [*left_out, told]:
+        precision_note = trainer.precision_told()
+        for remark in left_out if precision_note is None else [*left_out, precision_note]:
             note(remark)
     processes.wait()
     try:

@@ -45,7 +45,7 @@ def behaviours_without(
     modules = [list(_by_module(group)) for group in groups]
     attending = list(dict.fromkeys(name for names in modules for name in names))
     texts = [(trial, item) for trial in experiment.trials for item in range(len(trial.ids))]
-    found: list[list[torch.Tensor]] = [[] for _ in groups]
+    behaviours: list[list[torch.Tensor]] = [[] for _ in groups]
     for text, (trial, item) in enumerate(texts):
         replay = _replay(model, trial.ids[item].to(device), attending)
         # Blocks before the first one with an edit do not run again.
@@ -64,9 +64,9 @@ def behaviours_without(
                 positions = trial.positions(item).to(device)
                 ends = _ends(replay, firsts[some[0]], len(some), positions)
             for number, rows in zip(some, ends, strict=True):
-                found[number].append(trial.behaviour_of(item, rows).cpu())
+                behaviours[number].append(trial.behaviour_of(item, rows).cpu())
             progress((text * len(groups) + start + len(some)) // len(texts))
-    return [float(torch.cat(value).mean()) for value in found]
+    return [float(torch.cat(value).mean()) for value in behaviours]
 
 
 def _replay(model: nn.Module, ids: torch.Tensor, attending: Sequence[str]) -> Replay:
@@ -88,7 +88,7 @@ def _ends(
     if not replay.ends_alone:
         return iter(tensor_of(replay.through(start, items))[:, positions])
     hidden = replay.last_block(start, items)[:, positions]
-    return (tensor_of(replay.end(one))[0] for one in hidden.split(1))
+    return (tensor_of(replay.end(row))[0] for row in hidden.split(1))
 
 
 def _by_module(group: Sequence[Place]) -> dict[str, list[int]]:
@@ -108,8 +108,8 @@ def alike(group: Sequence[Place], heads: Sequence[Place], random: Random) -> lis
     """
     chosen: list[Place] = []
     for place in group:
-        free = [one for one in heads if one not in chosen]
-        same = [one for one in free if one.name == place.name]
+        free = [head for head in heads if head not in chosen]
+        same = [head for head in free if head.name == place.name]
         if same or free:
             chosen.append(random.choice(same or free))
     return chosen
