@@ -1,5 +1,6 @@
 """Translations are those of transformers, and their alignment is its cross-attention."""
 
+import itertools
 import math
 import re
 
@@ -77,9 +78,15 @@ def test_the_same_as_transformers_with_what_its_checkpoint_says(marian):
     assert [one.source_ids for one in found] == tokenizer(texts)["input_ids"]
 
 
-@pytest.mark.parametrize("beams", [1, 2, 5])
-@pytest.mark.parametrize("penalty", [0.4, 1.0, -0.5])
-@pytest.mark.parametrize("most", [9, 41])
+def options():
+    """Each number of beams with each penalty and each length; all together in `make slow`."""
+    values = [1, 2, 5], [0.4, 1.0, -0.5], [9, 41]
+    for number in itertools.product(*(range(len(one)) for one in values)):
+        chosen = [one[place] for one, place in zip(values, number, strict=True)]
+        yield pytest.param(*chosen, marks=[pytest.mark.slow] * (sum(number) % 2))
+
+
+@pytest.mark.parametrize(("beams", "penalty", "most"), [*options()])
 def test_the_same_as_transformers_with_other_options(marian, beams, penalty, most):
     model, theirs, _ = marian
     found = translate(model, TEXTS, beams=beams, length_penalty=penalty, max_tokens=most)
