@@ -30,7 +30,9 @@ class Comparison:
     """The median over rounds of ours / peer, each taken within one round."""
 
 
-def seconds(call: Call, repeat: int, synchronize: Call) -> float:
+def seconds(
+    call: Call, repeat: int, synchronize: Call, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """The mean time of one of `repeat` calls in a row."""
     synchronize()
     start = clock()
@@ -58,6 +60,7 @@ def beside(
     budget: float = 3.0,
     least: int = 3,
     most: int = 300,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Comparison]:
     """Each call between two calls of its peer: peer, a, peer, b, peer, a, peer, b, peer ...
 
@@ -68,20 +71,20 @@ def beside(
     """
     for call in (peer, *calls.values()):
         call()
-    once = {id(call): seconds(call, 1, synchronize) for call in (peer, *calls.values())}
-    repeats = {call: max(1, round(0.003 / time)) for call, time in once.items()}
+    once = {id(call): seconds(call, 1, synchronize, clock) for call in (peer, *calls.values())}
+    repeats = {call: max(1, round(0.003 / max(time, 1e-6))) for call, time in once.items()}
     round_time = sum(
         once[id(call)] * repeats[id(call)] + once[id(peer)] * repeats[id(peer)]
         for call in calls.values()
     )
     rounds = min(most, max(least, round(budget / round_time)))
 
-    peers = [seconds(peer, repeats[id(peer)], synchronize)]
+    peers = [seconds(peer, repeats[id(peer)], synchronize, clock)]
     ours: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            ours[name].append(seconds(call, repeats[id(call)], synchronize))
-            peers.append(seconds(peer, repeats[id(peer)], synchronize))
+            ours[name].append(seconds(call, repeats[id(call)], synchronize, clock))
+            peers.append(seconds(peer, repeats[id(peer)], synchronize, clock))
 
     neighbours = [(before + after) / 2 for before, after in pairwise(peers)]
     found = {}

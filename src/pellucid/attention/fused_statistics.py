@@ -21,6 +21,8 @@ from pellucid.attention.scores import Scores, steps
 
 STRIPE = 2**21
 """Scores that one thread computes at a time."""
+CALLS = 4
+"""Fewest calls for each thread."""
 LEAST_ROWS = 96
 """Fewest rows at a time, however long."""
 
@@ -57,13 +59,13 @@ def statistics(
     panels = torch.empty(batch, scores.key.shape[1], width * scores.key.shape[-1])
     panels = panels.unflatten(-1, (-1, scores.key.shape[-1], kernel.PANEL))
 
-    def pack(place: tuple[int, int]) -> None:
-        key = scores.key[place].to(torch.float32)
+    def pack(item: int) -> None:
+        key = scores.key[item].to(torch.float32)
         key = key if key.stride(-1) == 1 else key.contiguous()
-        kernel.pack(key.data_ptr(), key.stride(0) * 4, keys, panels[place].numpy())
+        apart = (4 * stride for stride in key.stride()[:2])
+        kernel.pack_heads(key.data_ptr(), *apart, keys, panels[item].numpy())
 
-    pairs = product(range(batch), range(panels.shape[1]))
-    for _ in each(pack, pairs, lse.device, False):
+    for _ in each(pack, range(batch), lse.device, False):
         pass
     sizes = {"entropy": (), "distance": (), "peak": (), "values": (top,), "indices": (top,)}
     names = want | ({"values", "indices"} if top else set())
@@ -74,35 +76,36 @@ def statistics(
         results[name] = torch.zeros(shape, dtype=dtype)
     received = torch.zeros(batch, heads, keys, dtype=torch.float64)
 
-    def sweep(place: tuple[int, int, slice]) -> np.ndarray:
-        item, head, part = place
-        found = np.zeros(width)
+    def sweep(place: tuple[int, slice, slice]) -> np.ndarray:
+        item, some, part = place
+        found = np.zeros((some.stop - some.start, width))
         kernel.sweep(
-            _as_array(scores.query[place]),
+            scores.query[place].to(torch.float32).contiguous().numpy(),
             scores.scale,
-            panels[item, head // scores.group].numpy(),
+            panels[item].numpy(),
+            scores.group,
+            some.start,
             begins[item, part].numpy(),
             ends[item, part].numpy(),
             lse[place].numpy(),
             int(offsets[item]) + part.start,
             found,
-            *(x[item, head, part if x.shape[2] else slice(0)].numpy() for x in results.values()),
+            *(x[item, some, part if x.shape[2] else slice(0)].numpy() for x in results.values()),
         )
         return found
 
     step = max(LEAST_ROWS, STRIPE // keys) // kernel.ROWS * kernel.ROWS
     spans = ((0, rows),) if queries is None else queries
     parts = [part for span in spans for part in steps(slice(*span), step)]
-    places = product(range(batch), range(heads), parts)
-    for (item, head, _), found in each(sweep, places, lse.device, False):
-        received[item, head] += torch.from_numpy(found[:keys])
+    together = 1  # the part of several heads lies together only where it is all of their rows
+    if parts == [slice(0, rows)]:
+        shared = batch * heads // (CALLS * torch.get_num_threads())
+        together = min(shared, STRIPE // (rows * keys))
+    places = product(range(batch), steps(slice(0, heads), together), parts)
+    for (item, some, _), found in each(sweep, places, lse.device, False):
+        received[item, some] += torch.from_numpy(found[:, :keys])
     results["received"] = received.to(torch.float32)
     return {name: results[name] for name in names}
-
-
-def _as_array(tensor: Tensor) -> np.ndarray:
-    found: np.ndarray = tensor.to(torch.float32).contiguous().numpy()
-    return found
 
 
 @cache

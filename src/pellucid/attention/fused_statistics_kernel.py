@@ -132,7 +132,7 @@ def _top(
 
 
 @kernel
-def sweep(
+def _sweep_head(
     query: Any,
     factor: Any,
     panels: Any,
@@ -147,19 +147,7 @@ def sweep(
     values: Any,
     indices: Any,
 ) -> None:
-    """Statistics of some rows of one head; a result of size 0 is skipped, all others are 0 before.
-
-    Args:
-        query: (rows, dim) float32.
-        factor: of the scores.
-        panels: (count, dim, PANEL), as `pack` writes them.
-        begins, ends: (rows,) int64, the range of keys that each row sees.
-        logsumexp: (rows,) float32.
-        first: the key position of the first row.
-        received: (count * PANEL,) float64.
-        entropy, distance, peak: (rows,) float32.
-        values, indices: (rows, k) float32 and int64.
-    """
+    """As `sweep`, for one head: without the first axis of heads."""
     rows, dim = query.shape
     k = values.shape[1]
     count = panels.shape[0]
@@ -240,3 +228,61 @@ def sweep(
         for j in range(low, high):
             received[j] += added[j]
             added[j] = f32(0.0)
+
+
+@kernel
+def sweep(
+    query: Any,
+    factor: Any,
+    panels: Any,
+    group: Any,
+    first_head: Any,
+    begins: Any,
+    ends: Any,
+    logsumexp: Any,
+    first: Any,
+    received: Any,
+    entropy: Any,
+    distance: Any,
+    peak: Any,
+    values: Any,
+    indices: Any,
+) -> None:
+    """Statistics of some rows of some heads; results of no rows are skipped, others are 0 before.
+
+    Args:
+        query: (heads, rows, dim) float32.
+        factor: of the scores.
+        panels: (kv_heads, count, dim, PANEL), as `pack` writes them.
+        group: heads that share one of them.
+        first_head: which the first of the heads is.
+        begins, ends: (rows,) int64, the range of keys that each row sees.
+        logsumexp: (heads, rows) float32.
+        first: the key position of the first row.
+        received: (heads, count * PANEL) float64.
+        entropy, distance, peak: (heads, rows) float32.
+        values, indices: (heads, rows, k) float32 and int64.
+    """
+    for head in range(query.shape[0]):
+        _sweep_head(
+            query[head],
+            factor,
+            panels[(first_head + head) // group],
+            begins,
+            ends,
+            logsumexp[head],
+            first,
+            received[head],
+            entropy[head],
+            distance[head],
+            peak[head],
+            values[head],
+            indices[head],
+        )
+
+
+@kernel
+def pack_heads(key: Any, head_apart: Any, apart: Any, keys: Any, panels: Any) -> None:
+    """`pack` for all heads; panels (heads, count, dim, PANEL), head_apart as apart for heads."""
+    for head in range(panels.shape[0]):
+        pack(key + head * head_apart, apart, keys, panels[head])
