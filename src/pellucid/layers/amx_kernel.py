@@ -105,9 +105,9 @@ def round_whole(x: Any, tiles: Any, scale: Any, first: Any, stop: Any) -> None:
 @kernel
 def rounded(x: Any) -> Any:
     """Tiles and scales of x (rows, cols); empty where a single row needs none."""
-    found = whole_buffers(x if x.shape[0] > 1 else x[:0])
-    round_whole(x, found[0], found[1], 0, len(found[1]))
-    return found
+    buffers = whole_buffers(x if x.shape[0] > 1 else x[:0])
+    round_whole(x, buffers[0], buffers[1], 0, len(buffers[1]))
+    return buffers
 
 
 @kernel
@@ -143,10 +143,10 @@ def split(x: Any, tiles: Any, first: Any, stop: Any) -> None:
 @kernel
 def parts_of(x: Any) -> Any:
     """The tiles of x (rows, cols); empty where so few rows need none."""
-    found = split_buffers(x if x.shape[0] >= LEAST_ROWS else x[:0])
-    if found.shape[0]:
-        split(x, found, 0, len(x))
-    return found
+    parts = split_buffers(x if x.shape[0] >= LEAST_ROWS else x[:0])
+    if parts.shape[0]:
+        split(x, parts, 0, len(x))
+    return parts
 
 
 @kernel
@@ -208,7 +208,7 @@ def share_whole(
     rows = x_scale.shape[0]
     steps = _steps(cols, WHOLE_STEP)
     low, high = bounds(size, part, parts)
-    strip, found = _room(steps * 2 * TILE), _room(4 * TILE)
+    strip, sums = _room(steps * 2 * TILE), _room(4 * TILE)
     corner = np.zeros((ROWS, WHOLE_STEP), np.int8)
     together = max(1, ROOM // (steps * 2 * TILE)) * ROWS
     added = or_zeros(bias, size)
@@ -221,7 +221,7 @@ def share_whole(
             for first in range(start, stop, ROWS):
                 own = tiles.ctypes.data + first // ROWS * steps * 2 * TILE
                 place = out.ctypes.data + (first * size + begin) * 4
-                buffer = found.ctypes.data
+                buffer = sums.ctypes.data
                 whole_products(own, strip.ctypes.data, steps, buffer, place, size * 4)
                 write_whole(
                     buffer,
@@ -245,7 +245,7 @@ def share_float(
     rows = x.shape[0]
     steps = _steps(cols, FLOAT_STEP)
     low, high = bounds(size, part, parts)
-    strip, found = _room(min(steps, LENGTH) * 2 * PARTS * TILE), _room(4 * TILE)
+    strip, sums = _room(min(steps, LENGTH) * 2 * PARTS * TILE), _room(4 * TILE)
     corner, added = np.zeros((ROWS, FLOAT_STEP), f32), or_zeros(bias, size)
     block = steps * PARTS * TILE
     together = max(1, ROOM // (2 * min(steps, LENGTH) * PARTS * TILE)) * 2 * ROWS
@@ -266,7 +266,7 @@ def share_float(
                         other,
                         strip.ctypes.data,
                         end - begin,
-                        found.ctypes.data,
+                        sums.ctypes.data,
                         place,
                         size * 4,
                     )
@@ -276,7 +276,7 @@ def share_float(
                     until = min(stop, first + 2 * ROWS)
                     if (
                         not write_floats(
-                            found.ctypes.data,
+                            sums.ctypes.data,
                             until - first,
                             last - column,
                             more,

@@ -90,13 +90,13 @@ def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
     for step in (1, 2, 4, 8):
         low = [lane if not lane & step else lane - step + 16 for lane in range(16)]
         high = [lane + step if not lane & step else lane + 16 for lane in range(16)]
-        found = list(rows)
-        for one in range(16):
-            if not one & step:
-                pair = rows[one], rows[one + step]
-                found[one] = shuffled(builder, *pair, low)
-                found[one + step] = shuffled(builder, *pair, high)
-        rows = found
+        exchanged = list(rows)
+        for index in range(16):
+            if not index & step:
+                pair = rows[index], rows[index + step]
+                exchanged[index] = shuffled(builder, *pair, low)
+                exchanged[index + step] = shuffled(builder, *pair, high)
+        rows = exchanged
     return rows
 
 
@@ -271,7 +271,7 @@ def _masks(builder: Any, columns: Any) -> list[Any]:
     """Which lanes of two vectors are among the first `columns`."""
     count = _spread(builder, builder.trunc(columns, WORD))
     lanes = [ir.Constant(vector(WORD, 16), list(range(at, at + 16))) for at in (0, 16)]
-    return [builder.icmp_signed("<", one, count) for one in lanes]
+    return [builder.icmp_signed("<", vector_lanes, count) for vector_lanes in lanes]
 
 
 @intrinsic
@@ -487,14 +487,14 @@ def float_products(
         def products(step: Any, totals: list[Any]) -> list[Any]:
             _expect(builder, step, later, apart)
             place = builder.mul(step, long(PARTS * TILE))
-            one, two = builder.add(x, place), builder.add(other, place)
+            first, second = builder.add(x, place), builder.add(other, place)
             right = builder.add(weight, builder.add(place, place))
             before_x = before_weight = -1
             # Each pair differs from the one before in one part only.
             for own, part in [(0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0)]:
                 is_new, is_other = own != before_x, part != before_weight
                 if is_new:
-                    _loaded(builder, 4, one, own * TILE)
+                    _loaded(builder, 4, first, own * TILE)
                 if is_other:
                     _loaded(builder, 6, right, part * TILE)
                 _multiplied(builder, "tdpbf16ps", 0, 4, 6)
@@ -502,7 +502,7 @@ def float_products(
                     _loaded(builder, 7, right, (PARTS + part) * TILE)
                 _multiplied(builder, "tdpbf16ps", 1, 4, 7)
                 if is_new:
-                    _loaded(builder, 5, two, own * TILE)
+                    _loaded(builder, 5, second, own * TILE)
                 _multiplied(builder, "tdpbf16ps", 2, 5, 6)
                 _multiplied(builder, "tdpbf16ps", 3, 5, 7)
                 before_x, before_weight = own, part

@@ -262,8 +262,8 @@ class Step:
         stop = (stop + 1).astype(np.int64)
         kinds: dict[int, int] = {}
         """The number of the inputs of each block: blocks with the same window share them."""
-        for row, one in zip(self.table, inputs, strict=True):
-            row[columns.INPUTS] = kinds.setdefault(id(one), len(kinds))
+        for row, block_inputs in zip(self.table, inputs, strict=True):
+            row[columns.INPUTS] = kinds.setdefault(id(block_inputs), len(kinds))
         of_kind = dict(zip(self.table[:, columns.INPUTS], range(len(inputs)), strict=True))
         blocks = [of_kind[number] for number in range(len(kinds))]
         """A block of each kind."""

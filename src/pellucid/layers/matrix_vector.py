@@ -50,15 +50,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None 
     """
     rows = x.flatten(0, -2)
     most = MOST_WIDE_ROWS if len(weight) >= WIDE and scale is None else MOST_ROWS
-    found = None
+    result = None
     if scale is None and _fits_matrix_unit(rows, weight):
-        found = _float_product(rows, weight, bias)
+        result = _float_product(rows, weight, bias)
     elif scale is not None and _fits_whole(rows, weight):
-        found = _whole_product(rows, weight, bias, scale)
+        result = _whole_product(rows, weight, bias, scale)
     elif weight.numel() >= WORTHWHILE and not torch.compiler.is_compiling() and fits(rows, most):
-        found = _product_of_few(rows, weight, bias, scale)
-    if found is not None:
-        return found.view(*x.shape[:-1], len(weight))
+        result = _product_of_few(rows, weight, bias, scale)
+    if result is not None:
+        return result.view(*x.shape[:-1], len(weight))
     if scale is None:
         return nn.functional.linear(x, weight, bias)
     product = nn.functional.linear(x, weight.to(x.dtype)) * scale.to(x.dtype)
@@ -70,14 +70,14 @@ def _product_of_few(
 ) -> Tensor | None:
     """rows (rows, in) @ weight.T * scale + bias, by one read of the weights."""
     out = torch.empty(len(rows), len(weight))
-    matrix, inputs, found = weight.numpy(), rows.contiguous().numpy(), out.numpy()
+    matrix, inputs, outputs = weight.numpy(), rows.contiguous().numpy(), out.numpy()
     scales, added = (NOTHING if part is None else part.numpy() for part in (scale, bias))
-    arguments: tuple[Any, ...] = matrix, scales, added, inputs, found
+    arguments: tuple[Any, ...] = matrix, scales, added, inputs, outputs
     function = compiled_kernel().project
     if len(rows) > 1 and scale is None:
         from pellucid.layers import tile_kernel
 
-        arguments, function = (matrix, added, inputs, found), tile_kernel.project_float
+        arguments, function = (matrix, added, inputs, outputs), tile_kernel.project_float
     if not may_call(function, *arguments, 1):
         return None
     with cores(_counts[(len(rows), weight.shape, weight.dtype)]) as parts:
