@@ -1,9 +1,13 @@
 """What the cache of compiled functions does when something changes."""
 
 import importlib.util
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from pellucid.attention import numba_cache
 
 HELPER = """
 from numba import types
@@ -70,3 +74,32 @@ def test_what_a_function_calls_and_reads_is_never_stale(tmp_path, monkeypatch):
         changed = twice(*said)
         assert changed(100) == expected
         assert not changed.stats.cache_hits
+
+
+SLOW = """
+import sys, time
+sys.path.insert(0, {directory!r})
+from numba import types
+from numba.extending import intrinsic
+from numba_cache import kernel
+@intrinsic
+def slow(typing_context, x):
+    def generate(context, builder, signature, arguments):
+        time.sleep(2)
+        return arguments[0]
+    return types.int64(types.int64), generate
+@kernel
+def same(x):
+    return slow(x)
+assert same(13) == 13
+print(sum(same.stats.cache_hits.values()))
+"""
+
+
+def test_processes_that_start_at_once_compile_once(tmp_path):
+    pytest.importorskip("fcntl")
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW.format(directory=str(Path(numba_cache.__file__).parent)))
+    command = [sys.executable, str(script)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert sorted(process.communicate()[0].strip() for process in running) == ["0", "1", "1"]

@@ -5,7 +5,9 @@ NaN and inf keep their meaning in all of them; sums may be reordered, so that lo
 
 import hashlib
 import os
+import time
 import warnings
+from contextlib import suppress
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -14,8 +16,15 @@ from numba import njit
 from numba.core.caching import FunctionCache
 from numba.extending import overload
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 FAST = ("contract", "reassoc", "nsz", "arcp")
 """How sums may be changed, as flags of LLVM."""
+PATIENCE = 60.0
+"""Seconds to wait for another process that compiles the same function."""
 
 
 def kernel(function: Any) -> Any:
@@ -49,12 +58,21 @@ def kept(compiled: Any) -> Any:
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
+    _lock_file: Any = None
+    """Open and locked while this process compiles the function, so that others wait for it."""
+
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return *super()._index_key(sig, codegen), _fingerprint(self._py_func)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            compiled = super().load_overload(sig, target_context)
+            if compiled is None:
+                self._lock()
+                compiled = super().load_overload(sig, target_context)
+                if compiled is not None:
+                    self._unlock()
+            return compiled
         except Exception as error:  # of pickle, LLVM, the system: anything the bytes may cause
             self._warn("is damaged, and is compiled again", error)
             return None
@@ -70,6 +88,32 @@ class _Cache(FunctionCache):  # type: ignore[misc]
                 super().save_overload(sig, data)
         except OSError as error:
             self._warn("cannot be saved, and is compiled each time", error)
+        finally:
+            self._unlock()
+
+    def _lock(self) -> None:
+        """Wait while another process compiles the function; not for ever, since it may hang."""
+        if fcntl is None or self._lock_file is not None:
+            return
+        name = os.path.join(self.cache_path, f"{self._impl.filename_base}.lock")
+        with suppress(OSError):
+            self._impl.locator.ensure_cache_path()
+            self._lock_file = open(name, "w")  # noqa: SIM115 - closed by `_unlock`
+        until = time.monotonic() + PATIENCE
+        while self._lock_file is not None:
+            try:
+                # Unlike those of `flock`, such a lock is not a forked child's too.
+                fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError:
+                if time.monotonic() > until:
+                    return
+                time.sleep(0.05)
+
+    def _unlock(self) -> None:
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
 
     def _warn(self, what: str, error: Exception) -> None:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
