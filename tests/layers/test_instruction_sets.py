@@ -22,7 +22,15 @@ SETS = {
 """By the name that LLVM has for a processor: what it has, and how many float32 it multiplies."""
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=[] if name in ("haswell", "icelake-server") else [pytest.mark.slow]
+        )
+        for name in SETS
+    ],
+)
 def test_products_with_each_set_of_instructions(name, tmp_path):
     features, lanes = SETS[name]
     own = binding.get_host_cpu_features()

@@ -205,7 +205,7 @@ def _sweep_head(
                 sums.ctypes.data,
             )
             if entropy.shape[0]:
-                entropy[row] = -sums[0] / LOG2_E
+                entropy[row] = abs(sums[0]) / LOG2_E  # never -0
             if distance.shape[0]:
                 distance[row] = sums[1]
             if peak.shape[0]:

@@ -39,6 +39,13 @@ def shuffled(builder: Any, first: Any, second: Any, indices: list[int]) -> Any:
     return builder.shuffle_vector(first, second, mask)
 
 
+def spread(builder: Any, number: Any) -> Any:
+    """A number in all of 16 lanes."""
+    none = ir.Constant(vector(number.type, 16), ir.Undefined)
+    first = builder.insert_element(none, number, ir.Constant(WORD, 0))
+    return shuffled(builder, first, first, [0] * 16)
+
+
 def call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
     """Call a function of LLVM's own."""
     kind = ir.FunctionType(result, [argument.type for argument in arguments])

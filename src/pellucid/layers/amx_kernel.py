@@ -10,6 +10,13 @@ import numpy as np
 from numba import prange
 
 from pellucid.attention.numba_cache import kernel, parallel_kernel
+from pellucid.layers.amx_layout import (
+    lay_out_bytes,
+    lay_out_floats,
+    round_floats,
+    split_floats,
+)
+from pellucid.layers.amx_output import write_floats, write_whole
 from pellucid.layers.amx_tiles import (
     FLOAT_STEP,
     PARTS,
@@ -19,14 +26,8 @@ from pellucid.layers.amx_tiles import (
     configure,
     float_products,
     is_available,
-    lay_out_bytes,
-    lay_out_floats,
     release,
-    round_floats,
-    split_floats,
     whole_products,
-    write_floats,
-    write_whole,
 )
 from pellucid.layers.elementary import of_bits
 from pellucid.layers.tile_kernel import LEAST, LINE, bounds, or_zeros

@@ -89,6 +89,7 @@ def project(layer: nn.Module, x: Tensor) -> Tensor:
     """A linear layer's output; of many rows by the matrix unit, where nothing would notice."""
     if (
         type(layer) is nn.Linear
+        and x.ndim > 1
         and _fits_matrix_unit(x.flatten(0, -2), layer.weight)
         and is_plain(layer)
         and not is_watched()
