@@ -18,7 +18,7 @@ EPS = 2**-23
 
 @pytest.fixture(autouse=True)
 def _however_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WORTHWHILE", "LEAST_ROWS", "LEAST_KEYS"):
+    for name in ("WORTHWHILE", "SHARED_WORTHWHILE", "LEAST_ROWS", "LEAST_KEYS"):
         monkeypatch.setattr(fused_attention, name, 1)
 
 

@@ -16,8 +16,10 @@ from pellucid.attention.block_pool import together
 TILES, SHORT_TILES, SHORT = 8, 4, 512
 """Tiles of rows that meet some keys at a time; and for so few keys, of which few rows of a triangle
 see fewer."""
-WORTHWHILE = 2**19
-"""Scores below which loading the compiled code costs more than it saves."""
+WORTHWHILE, SHARED_WORTHWHILE = 2**19, 2**25
+"""Scores below which calling the compiled code costs more than it saves: in one thread; and in
+several, of which ours wait for a core while those of PyTorch, after its last operation, still spin.
+"""
 LEAST_ROWS = 32
 """Queries below which tiles are mostly empty."""
 LEAST_KEYS = 1024
@@ -28,12 +30,13 @@ def is_best(query: Tensor, key: Tensor, causal: bool) -> bool:
     """Whether the compiled loop supports these and is faster than PyTorch's kernel."""
     batch, heads, rows, _ = query.shape
     keys = key.shape[2]
+    least = WORTHWHILE if torch.get_num_threads() == 1 else SHARED_WORTHWHILE
     return (
         type(query) is type(key) is Tensor
         and query.dtype == key.dtype == torch.float32
         and rows >= LEAST_ROWS
         and (causal or keys >= LEAST_KEYS)
-        and batch * heads * rows * keys >= WORTHWHILE
+        and batch * heads * rows * keys >= least
         and not torch.compiler.is_compiling()
         and forking.may_compile()
         and _kernel() is not None
