@@ -23,6 +23,7 @@ SIZES = [(48, 4, 8), (53, 37, 131), (131, 67, 1031), (83, 32, 64), (1031, 11, 17
 @pytest.fixture(autouse=True)
 def _however_small(monkeypatch):
     monkeypatch.setattr(matrix_vector, "WORTHWHILE", 0)
+    monkeypatch.setattr(matrix_vector, "LONG", 0)
 
 
 @pytest.fixture(params=[1, 2])

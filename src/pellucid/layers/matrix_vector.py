@@ -32,6 +32,8 @@ WORTHWHILE = 2**20
 LEAST_SIZE, MOST_COLUMNS = 4, 2**16
 """Rows and columns of int8 weights whose product with many rows is one of whole numbers: a tile
 has 4 columns, and the longer a row, the fewer bits an input has."""
+LONG = 2048
+"""Columns of float32 weights from which on the matrix unit is faster than PyTorch's product."""
 NOTHING = np.empty(0, np.float32)
 _counts: defaultdict[Any, ThreadCount] = defaultdict(ThreadCount)
 """By the sizes of a product."""
@@ -105,6 +107,7 @@ def _fits_matrix_unit(rows: Tensor, weight: Tensor) -> bool:
         len(rows) > MOST_ROWS
         and len(rows) * weight.numel() >= WORTHWHILE
         and weight.dtype == torch.float32
+        and weight.shape[1] >= LONG
         and weight.is_contiguous()
         and not torch.compiler.is_compiling()
         and is_unobserved()
