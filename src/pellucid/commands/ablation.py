@@ -21,7 +21,7 @@ from pellucid.commands.shared import (
     one_text,
     output_option,
     plain_console,
-    write,
+    write_pictures,
 )
 from pellucid.errors import ArgumentError
 
@@ -167,10 +167,14 @@ def ablate_heads(
         else:
             ablation.show_together(together, subject.name, plain_console())
         return
-    title = f"{subject.name}: which heads matter"
-    for kind, path, draw in (("svg", svg, to_svg), ("html", html, to_html)):
-        if path is not None:
-            write(path, draw(effects, ablation.letters(), title=title), kind, overwrite)
+    letters, title = ablation.letters(), f"{subject.name}: which heads matter"
+    write_pictures(
+        svg,
+        html,
+        overwrite,
+        lambda: to_svg(effects, letters, title=title),
+        lambda: to_html(effects, letters, title=title),
+    )
     give(
         output,
         json,

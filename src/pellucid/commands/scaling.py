@@ -1,7 +1,6 @@
 """`pellucid scaling`."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +9,7 @@ from pellucid.commands.shared import (
     JsonOption,
     OverwriteOption,
     SeedOption,
+    SvgOption,
     check_files,
     write,
 )
@@ -47,7 +47,7 @@ def scaling(
     steps: Annotated[
         int | None, typer.Option(help="How many when --train is given (default: 300).")
     ] = None,
-    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture.")] = None,
+    svg: SvgOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:

@@ -20,6 +20,8 @@ SeedOption = Annotated[int, typer.Option(metavar="N", help="The random seed.")]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace existing files of the same kind.")
 ]
+SvgOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture.")]
+HtmlOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead, for scripts.")]
 Texts = Annotated[
     list[str] | None,
@@ -230,6 +232,19 @@ def write(path: Path, content: str | bytes, kind: str, overwrite: bool) -> None:
 
     write_whole(path, content, kind, overwrite=overwrite)
     wrote(path)
+
+
+def write_pictures(
+    svg: Path | None,
+    html: Path | None,
+    overwrite: bool,
+    to_svg: Callable[[], str],
+    to_html: Callable[[], str],
+) -> None:
+    """Draw what is to be written as a picture and as a page."""
+    for path, kind, draw in ((svg, "svg", to_svg), (html, "html", to_html)):
+        if path is not None:
+            write(path, draw(), kind, overwrite)
 
 
 def wrote(path: Path) -> None:

@@ -1,6 +1,6 @@
 """`pellucid trace` and `pellucid why`."""
 
-from pathlib import Path
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -8,13 +8,15 @@ import typer
 from pellucid.commands.lens import MaxTokensOption, ReaderOption, TextFileOption
 from pellucid.commands.shared import (
     EncodingOption,
+    HtmlOption,
     JsonOption,
     OverwriteOption,
+    SvgOption,
     check_files,
     model_option,
     one_text,
     plain_console,
-    write,
+    write_pictures,
 )
 from pellucid.errors import ArgumentError
 
@@ -68,8 +70,8 @@ def trace(
         ),
     ] = None,
     max_tokens: MaxTokensOption = None,
-    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture.")] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page.")] = None,
+    svg: SvgOption = None,
+    html: HtmlOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -95,9 +97,7 @@ def trace(
             max_tokens=max_tokens,
             step=step,
         )
-    for path, kind, drawn in ((svg, "svg", to_svg), (html, "html", to_html)):
-        if path is not None:
-            write(path, drawn(traced), kind, overwrite)
+    write_pictures(svg, html, overwrite, partial(to_svg, traced), partial(to_html, traced))
     if json:
         typer.echo(traces.to_json(traced))
     else:
@@ -149,8 +149,8 @@ def explain_look(
         int, typer.Option(metavar="N", help="How many of the largest terms to show.")
     ] = 10,
     max_tokens: MaxTokensOption = None,
-    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture.")] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page.")] = None,
+    svg: SvgOption = None,
+    html: HtmlOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -182,9 +182,9 @@ def explain_look(
             max_tokens=max_tokens,
             step=step,
         )
-    for path, kind, drawn in ((svg, "svg", to_svg), (html, "html", to_html)):
-        if path is not None:
-            write(path, drawn(explanation), kind, overwrite)
+    write_pictures(
+        svg, html, overwrite, partial(to_svg, explanation), partial(to_html, explanation)
+    )
     if json:
         typer.echo(scores.to_json(explanation))
     else:
