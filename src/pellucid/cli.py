@@ -205,4 +205,5 @@ def _usage_message(error: Exception, arguments: list[str]) -> str:
             values += [word.split("=", 1)[1] for word in arguments if word.startswith(f"{name}=")]
             if values and repr(values[-1]) not in message:
                 message += f", not '{values[-1]}'"
-    return f"{message}; see {command} --help"
+    see = " See" if message.endswith("?") else "; see"
+    return f"{message}{see} {command} --help"
